@@ -1,0 +1,327 @@
+"""docs/results/engines.md is made from engines.toml and its results; what does not fit between them is named in a sentence."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import shutil
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tools.engines import __main__ as command
+from tools.engines import kernels, sessions, tables
+from tools.engines.result import At, Result
+from tools.engines.sessions import Comparison
+
+ROOT = Path(__file__).resolve().parents[2]
+OURS, THEIRS = (
+    f"flash-h200-tp2-{name}-20261130T124231Z.json" for name in ("64k-dummy-ours-mtp-fp8", "sglang-dummy-sglang-mtp")
+)
+TITLE = "2026-11-30, 12:42 UTC"
+Change = Callable[[dict[str, Any]], object]
+
+
+@pytest.fixture
+def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Copies of the list, of the results that it names, and of the page, which the command takes for the real ones."""
+    shutil.copy(sessions.LIST, tmp_path)
+    shutil.copy(command.PAGE, tmp_path)
+    bench = tmp_path / "bench"
+    bench.mkdir()
+    for one in sessions.read():
+        for side in (one.ours, one.theirs):
+            shutil.copy(side.result.path, bench)
+    read = sessions.read
+    monkeypatch.setattr(sessions, "read", lambda: read(tmp_path / "engines.toml", bench))
+    monkeypatch.setattr(command, "PAGE", tmp_path / "engines.md")
+    return tmp_path
+
+
+def change(house: Path, name: str, how: Change, new: str = "") -> None:
+    """Change a result, or write it under another name."""
+    body = json.loads((house / "bench" / name).read_text(encoding="utf-8"))
+    how(body)
+    (house / "bench" / (new or name)).write_text(json.dumps(body), encoding="utf-8")
+
+
+def replace(house: Path, old: str, new: str, file: str = "engines.toml") -> None:
+    text = (house / file).read_text(encoding="utf-8")
+    assert old in text
+    (house / file).write_text(text.replace(old, new, 1), encoding="utf-8")
+
+
+def of(title: str) -> Comparison:
+    return next(one for one in sessions.read() if one.session.title == title)
+
+
+def pair(title: str = "new", more: str = "") -> str:
+    return f'[[session]]\ntitle = "{title}"\nhost = "a host"\n[[session.pair]]\n{more}\n'
+
+
+def only(house: Path, *entries: str) -> list[Comparison]:
+    (house / "engines.toml").write_text("".join(entries), encoding="utf-8")
+    return sessions.read()
+
+
+NAMED = f'ours = "{OURS}"\ntheirs = "{THEIRS}"\n'
+LEFT = 'steps.theirs = { 1 = "no", 16 = "no" }\n'
+STEPS = LEFT + "steps.ours = { 1 = 20, 16 = 20 }\n"
+
+
+# The page
+
+
+def test_the_page_is_what_the_list_and_the_results_say(house: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = command.PAGE.read_text(encoding="utf-8")
+    assert command.main() == 0
+    assert command.PAGE.read_text(encoding="utf-8") == before, "run `python -m tools.engines`"
+    assert not capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("engines.toml", "input = 256, batch = 64", "input = 256, batch = 16"),
+        ("engines.toml", "16 = 20", "16 = 10"),
+        ("engines.toml", "a host", "another host"),
+        (f"bench/{OURS}", '"output_tokens_per_second": 190.73', '"output_tokens_per_second": 199.73'),
+        (f"bench/{THEIRS}", '"ttft_p50": 323', '"ttft_p50": 423'),
+        (f"bench/{OURS}", '"ms": 291.31', '"ms": 292.31'),
+        ("engines.md", "| **1.14** |", "| **1.41** |"),
+        ("engines.md", "| 14.57 |", "| 14.75 |"),
+    ],
+)
+def test_what_changes_in_one_of_them_changes_the_page(house: Path, file: str, old: str, new: str) -> None:
+    only(house, pair(TITLE, NAMED + STEPS + "marked = [{ input = 256, batch = 64, why = 'a stall' }]\n"))
+    assert command.main() == 0
+    made = command.PAGE.read_text(encoding="utf-8")
+    replace(house, old, new, file)
+    before = command.PAGE.read_text(encoding="utf-8")
+    assert command.main() == 0
+    after = command.PAGE.read_text(encoding="utf-8")
+    assert after != before
+    assert (after == made) == (file == "engines.md")
+
+
+def test_every_result_of_sglang_is_in_the_list() -> None:
+    listed = {side.result.name for one in sessions.read() for side in (one.ours, one.theirs)}
+    assert {path.name for path in sessions.FOLDER.glob("*-sglang-dummy-sglang-*.json")} <= listed
+
+
+def test_the_rows_are_those_that_the_program_measures() -> None:
+    asked = tomllib.loads((ROOT / "qualification/gpu/sglang.toml").read_text(encoding="utf-8"))
+    also = [At(*at) for one in asked["also"] for at in itertools.product(one["inputs"], one["batches"])]
+    assert {*tables.ROWS} == {*also} | {At(256, batch) for batch in asked["batches"]}
+
+
+def test_notes_and_reasons_of_the_list_have_no_measured_figures() -> None:
+    found = [one for one in sessions.read() for one in (*one.session.notes, *one.pair.notes, *one.marks.values())]
+    assert [text for text in found if re.search(r"\d (?:ms|s|%|times)\b|\d\.\d", text)] == []
+
+
+# What it says
+
+
+def test_the_summary_counts_rows_and_leaves_marked_ones_out() -> None:
+    cells = list(tables._summed(of(TITLE)))
+    assert cells[3:8] == [
+        "11",
+        "7, 1.02 to 1.24",
+        "1,024 × 64: 0.88; 16,000 × 4: 0.99; 16,000 × 16: 0.86; 16,000 × 64: 0.82",
+        "256 × 64",
+        "",
+    ]
+
+
+def test_a_ratio_below_1_is_not_shown_as_1() -> None:
+    assert [tables.shown(ratio) for ratio in (1.0, 0.996, 0.994, 1.004)] == ["1.00", "0.996", "0.99", "1.00"]
+
+
+def test_the_newest_of_each_kind_is_shown_in_the_order_of_the_list() -> None:
+    found = sessions.read()
+    kinds = list(dict.fromkeys(one.kind for one in found))
+    shown = tables.newest(found)
+    assert [one.kind for one in shown] == kinds
+    assert all(one is next(each for each in found if each.kind == one.kind) for one in shown)
+
+
+def test_a_row_has_the_figures_of_both_and_their_ratios() -> None:
+    assert list(tables._cells(At(256, 1), of(TITLE))) == [
+        "256", "1", "166.6", "190.7", "**1.14**", "4.76", "4.95", "1.04", "323", "79", "0.25",
+    ]  # fmt: skip
+
+
+def test_tokens_of_a_step_and_of_prompts_are_computed_from_the_rows() -> None:
+    one = of(TITLE)
+    assert one.ours.result.tokens_a_step() == "1.88 (1.88 to 1.95)"
+    assert one.theirs.result.tokens_a_step() == "1.892"
+    rates = [round(side.result.reading() or 0, -1) for side in (one.theirs, one.ours)]
+    assert rates == [28880, 22450]
+
+
+def test_kernels_are_those_of_a_step_or_of_a_whole_prompt(house: Path) -> None:
+    change(house, OURS, lambda body: body["kernels"].update({"prompt 16000": body["kernels"]["16"]}))
+    steps = 'steps.ours = { 1 = "no", 16 = 20, "prompt 16000" = 4 }\n'
+    [text] = kernels.sections(only(house, pair(TITLE, NAMED + LEFT + steps)))
+    assert text.count("SGLang: no trace; ours: 2026-11-30, 12:42 UTC, FP8 inputs, no measured kernels, 20 steps") == 1
+    assert "| a step of 16 requests, ms | ours |" in text
+    assert "| experts: GEMMs, routing, sums | 14.57 |" in text  # 291.31 / 20
+    assert "| a prompt of 16,000 tokens, ms | ours |" in text
+    assert "four steps" in text
+    assert "| experts: GEMMs, routing, sums | 291.3 |" in text
+
+
+def test_kernels_of_both_engines_have_a_difference_and_a_sum(house: Path) -> None:
+    [text] = kernels.sections(
+        only(house, pair(TITLE, NAMED + 'steps.ours = { 1 = 20, 16 = 20 }\nsteps.theirs = { 1 = 4, 16 = "no" }'))
+    )
+    single = text[text.index("| a step of 1 request, ms | SGLang | ours | ours - SGLang |") :].partition("\n\n")[0]
+    cells = {row[1]: row[2:5] for row in (re.split(r" ?\| ?", line) for line in single.splitlines()[2:])}
+    assert cells["experts: GEMMs, routing, sums"] == ["5.98", "2.38", "-3.61"]  # 23.934 / 4, 47.527 / 20
+    times = [[float(value) for value in row] for row in cells.values()]
+    for column in range(3):
+        assert sum(row[column] for row in times[:7]) == pytest.approx(times[7][column], abs=0.04)
+
+
+def test_a_family_that_no_row_shows_is_named(house: Path) -> None:
+    change(house, OURS, lambda body: body["kernels"]["16"].append({"name": "new", "ms": 1.0, "longest": ""}))
+    with pytest.raises(ValueError, match=r"no row of tools/engines/kernels.py has new"):
+        list(kernels.sections(sessions.read()))
+
+
+# Sessions to come
+
+
+def share(body: dict[str, Any]) -> None:
+    body["variant"].update(share=2, tp=1)
+    body["weights"] += ", one GPU's share of 2"
+    body["replica"].get("machine", {}).get("gpus", [1, 2]).pop()
+
+
+def test_a_session_of_one_gpus_share_is_a_kind_of_its_own(house: Path) -> None:
+    for name, new in ((OURS, "ours.json"), (THEIRS, "theirs.json")):
+        change(house, name, share, new)
+    found = only(
+        house, pair("newer", 'ours = "ours.json"\ntheirs = "theirs.json"\n' + STEPS), pair(TITLE, NAMED + STEPS)
+    )
+    kinds = ["MTP, one draft token, one GPU's share of two", "MTP, one draft token, two GPUs"]
+    assert [one.kind for one in tables.newest(found)] == kinds
+    made = tables.tables(found)
+    assert f"### {kinds[0]}\n\nnewer, 1 x NVIDIA H200, one GPU's share of two, driver" in made["rows"]
+    assert all(f"### Kernels: {kind}\n" in made["kernels"] for kind in kinds)
+    assert "| GPUs | 1 x NVIDIA H200, one GPU's share of two; 2 x NVIDIA H200, TP=2 |" in made["conditions"]
+    assert len(made["repeats"].splitlines()) == 2
+
+
+def test_a_newer_session_takes_the_place_of_an_older_one(house: Path) -> None:
+    for name, new in ((OURS, "ours.json"), (THEIRS, "theirs.json")):
+        change(house, name, later, new)
+    found = only(
+        house, pair("newer", 'ours = "ours.json"\ntheirs = "theirs.json"\n' + STEPS), pair(TITLE, NAMED + STEPS)
+    )
+    made = tables.tables(found)
+    assert made["rows"].count("###") == 1
+    assert "### MTP, one draft token, two GPUs\n\nnewer, 2 x NVIDIA H200, TP=2, driver" in made["rows"]
+    assert [line.split(" | ")[0] for line in made["summary"].splitlines()[2:]] == ["| newer", f"| {TITLE}"]
+    assert "| dates | 2026-11-30 to 2026-12-01 |" in made["conditions"]
+    assert f"newer / {TITLE} | 12 | 1.00 | 1.00 | 1.00 |" in made["repeats"]
+
+
+def test_a_pair_of_two_sessions_says_so(house: Path) -> None:
+    change(house, THEIRS, later, "theirs.json")
+    mixed = f'ours = "{OURS}"\ntheirs = "theirs.json"\nours_session = "{TITLE}"\n'
+    made = tables.tables(only(house, pair("newer", mixed + STEPS), pair(TITLE, NAMED + STEPS)))
+    assert f"| newer; ours of {TITLE} |" in made["summary"]
+    assert f"**ours is of another session, {TITLE}**, so a ratio near 1 says little." in made["rows"]
+
+
+def later(body: dict[str, Any]) -> None:
+    body["date"] = "2026-12-01T02:00:00+00:00"
+
+
+# What does not fit
+
+UNFIT = {
+    "a file that is not there": ("", 'ours = "none.json"\ntheirs = "none.json"\n', r"none.json is not in bench/: copy"),
+    "a key that is not known": ("", NAMED + 'our = "x"\n', r"session.0.pair.0.our: extra inputs are not permitted."),
+    "a key that is missing": ("", f'ours = "{OURS}"\n', r"session.0.pair.0.theirs: field required."),
+    "no steps": ("", NAMED, r"has a trace of '1': put its steps under `steps.ours`, or why it is left out."),
+    "steps of no trace": ("", NAMED + LEFT + "steps.ours = { 1 = 20, 16 = 20, 64 = 20 }\n", r"has no trace of '64'"),
+    "steps that cannot be": ("", NAMED + LEFT + "steps.ours = { 1 = 20, 16 = 21 }\n", r"'16' .* cannot be of 21 steps"),
+    "no number of steps": ("", NAMED + LEFT + "steps.ours = { 1 = 20, 16 = 0 }\n", r"pair.0.steps.ours.16.*greater"),
+    "a row that is not there": (
+        "", NAMED + STEPS + "marked = [{ input = 512, batch = 4, why = 'x' }]\n",
+        r"no row has 512 tokens in and 4 requests; it is marked.",
+    ),
+    "the other engine": ("", f'ours = "{THEIRS}"\ntheirs = "{OURS}"\n', r"has to be of dsv4 and `theirs` of sglang"),
+    "a session that is not there": ("", NAMED + 'theirs_session = "x"\n', r"no session has the title 'x'"),
+    "no TOML": ("", "ours = \n", r"^engines.toml: "),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", UNFIT)
+def test_what_does_not_fit_is_one_sentence(house: Path, case: str, capsys: pytest.CaptureFixture[str]) -> None:
+    before = command.PAGE.read_text(encoding="utf-8")
+    _, entry, sentence = UNFIT[case]
+    (house / "engines.toml").write_text(pair(more=entry), encoding="utf-8")
+    assert command.main() == 1
+    out, err = capsys.readouterr()
+    assert not out
+    assert len(err.splitlines()) == 1
+    assert err.startswith("engines.toml: ")
+    assert re.search(sentence, err), err
+    assert command.PAGE.read_text(encoding="utf-8") == before
+
+
+def without_rows(body: dict[str, Any]) -> None:
+    body["rows"] = [{**row, "input": row["input"] + 1} for row in body["rows"]]
+
+
+@pytest.mark.parametrize(
+    ("how", "sentence"),
+    [
+        (share, "they were not served alike: two GPUs, acceptance 0.89; one GPU's share of two"),
+        (lambda body: body.update(weights="dummy weights, synthetic acceptance 0.5"), "not served alike"),
+        (lambda body: body.update(date="2026-11-30T17:00:00+00:00"), "name the session of the older one"),
+        (without_rows, "they have no row in common"),
+        (lambda body: body["rows"].append(body["rows"][0]), "has a row twice"),
+        (lambda body: body.pop("rows"), "is not a result of qualification.gpu.keep: it lacks 'rows'"),
+    ],
+)
+def test_results_that_do_not_fit_are_named(house: Path, how: Change, sentence: str) -> None:
+    change(house, THEIRS, how)
+    with pytest.raises(ValueError, match=f"^engines.toml: .*{re.escape(sentence)}"):
+        only(house, pair(TITLE, NAMED + STEPS))
+
+
+def test_sessions_are_in_order_and_have_titles_of_their_own(house: Path) -> None:
+    with pytest.raises(ValueError, match="two sessions have the title 'new'"):
+        only(house, pair(more=NAMED + STEPS), pair(more=NAMED + STEPS))
+    for name, new in ((OURS, "ours.json"), (THEIRS, "theirs.json")):
+        change(house, name, later, new)
+    newer = pair("newer", 'ours = "ours.json"\ntheirs = "theirs.json"\n' + STEPS)
+    assert len(only(house, newer, pair(more=NAMED + STEPS))) == 2
+    with pytest.raises(ValueError, match="the session 'newer' is newer than 'new'"):
+        only(house, pair(more=NAMED + STEPS), newer)
+
+
+def test_a_row_that_looks_like_a_stall_is_printed_and_not_marked(
+    house: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    only(house, pair(TITLE, NAMED + STEPS))
+    assert command.main() == 0
+    [line] = capsys.readouterr().err.splitlines()
+    assert line == f"a stall? {OURS}: 256 tokens in and 64 requests: TTFT 564 ms at p50, 6,004 at p99"
+    only(house, pair(TITLE, NAMED + STEPS + "marked = [{ input = 256, batch = 64, why = 'it stalled' }]\n"))
+    assert command.main() == 0
+    assert not capsys.readouterr().err
+
+
+def test_a_result_without_a_machine_or_a_version_is_shown_as_unknown(house: Path) -> None:
+    change(house, THEIRS, lambda body: body["replica"].clear())
+    assert Result.read(house / "bench" / THEIRS).version == "SGLang of an unknown version"
