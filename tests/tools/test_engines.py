@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tools import kernel_time
 from tools.engines import __main__ as command
 from tools.engines import kernels, sessions, tables
 from tools.engines.result import At, Result
@@ -117,6 +118,22 @@ def test_the_rows_are_those_that_the_program_measures() -> None:
     asked = tomllib.loads((ROOT / "qualification/gpu/sglang.toml").read_text(encoding="utf-8"))
     also = [At(*at) for one in asked["also"] for at in itertools.product(one["inputs"], one["batches"])]
     assert {*tables.ROWS} == {*also} | {At(256, batch) for batch in asked["batches"]}
+
+
+def test_every_family_of_kernels_has_a_row() -> None:
+    shown = {part for parts in (kernels.TOGETHER | kernels.REST).values() for part in parts}
+    assert shown == {name for name, _ in kernel_time.FAMILIES} | {"other", "idle", "span"}
+
+
+def test_the_text_says_how_rows_were_measured() -> None:
+    for side in itertools.chain.from_iterable((one.ours, one.theirs) for one in sessions.read()):
+        assert {at: row["requests"] for at, row in side.result.rows.items()} == {
+            at: at.batch * (1 if at.input == 16000 else 2) for at in side.result.rows
+        }
+        variables = side.result.body["variant"]["env"] | side.result.body["replica"].get("env", {})
+        assert "VLLM_DEEP_GEMM_WARMUP" in variables or variables["SGLANG_JIT_DEEPGEMM_PRECOMPILE"] == "0"
+        configured = "profiler-config.profiler" in side.result.body["replica"].get("settings", {})
+        assert configured == side.result.variant.startswith("ours-mtp")
 
 
 def test_notes_and_reasons_of_the_list_have_no_measured_figures() -> None:

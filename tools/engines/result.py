@@ -172,11 +172,11 @@ class Result:
         """The families of kernels of each trace."""
         return self.body.get("kernels", {})  # type: ignore[no-any-return]
 
-    def calls(self, trace: str) -> int:
-        """Return how often attention's longest kernel ran in a trace, which is a number of times in every step."""
-        longest = next((one["longest"] for one in self.traces[trace] if one["name"] == "attention"), "")
-        found = re.match(r"\d+% (\d+) x ", longest)
-        return int(found[1]) if found else 0
+    def fits(self, trace: str, steps: int) -> bool:
+        """Tell whether a trace can be of so many steps: most families' longest kernel ran a multiple of it."""
+        found = [re.match(r"\d+% (\d+) x ", one["longest"]) for one in self.traces[trace]]
+        calls = [int(match[1]) for match in found if match]
+        return 2 * sum(not number % steps for number in calls) > len(calls)
 
     def tokens(self, at: At) -> float | None:
         """Return the tokens of a step in a row; None where the engine does not count drafts by row."""

@@ -159,9 +159,9 @@ def _unstated(which: str, result: Result, steps: Mapping[str, int | str]) -> Ite
     for name, number in steps.items():
         if name not in result.traces:
             yield f"{result.name} has no trace of {name!r}, whose steps are stated."
-        elif isinstance(number, int) and result.calls(name) % number:
-            calls = result.calls(name)
-            yield f"the trace of {name!r} in {result.name} cannot be of {number} steps: attention ran {calls} times."
+        elif isinstance(number, int) and not result.fits(name, number):
+            few = f"few of its kernels ran a multiple of {number} times"
+            yield f"the trace of {name!r} in {result.name} cannot be of {number} steps: {few}."
 
 
 def _steps(pair: Pair) -> tuple[Mapping[str, int | str], Mapping[str, int | str]]:

@@ -108,8 +108,8 @@ def _section(one: Comparison) -> str:
     rows = sorted(ours.rows.keys() | theirs.rows.keys())
     body = table(head, (_cells(at, one) for at in rows))
     marks = "".join(f"\n\\* {named(at)}: {why} {_waits(at, one)}\n" for at, why in sorted(one.marks.items()))
-    notes = "".join(f"* {note}\n" for note in one.pair.notes)
-    return f"### {one.kind}\n\n{_caption(one)}\n\n{body}{marks}\n{_facts(one)}\n{notes}{'' if not notes else chr(10)}"
+    notes = "".join(f"\n{note}\n" for note in one.pair.notes)
+    return f"### {one.kind}\n\n{_caption(one)}\n\n{body}{marks}\n{_facts(one)}{notes}"
 
 
 def _caption(one: Comparison) -> str:
