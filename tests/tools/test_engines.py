@@ -136,6 +136,16 @@ def test_the_text_says_how_rows_were_measured() -> None:
         assert configured or side.result.engine != "dsv4" or not side.result.traces
 
 
+def test_the_ratio_whose_tokens_a_step_were_high_by_chance_stays_above_1() -> None:
+    one = next(one for one in sessions.read() if one.ours.result.name.endswith("ours-dspark-20261130T230118Z.json"))
+    ours, theirs, at = one.ours.result, one.theirs.result, At(16000, 1)
+    had = ours.tokens(at) or 0
+    assert had == max(ours.tokens(each) or 0 for each in ours.rows)
+    row = ours.rows[at]
+    seconds = (row["ttft_p50"] + 255 * row["tpot_p50"] * had / theirs.body["tokens_a_step"]) / 1000
+    assert 256 / seconds > theirs.rows[at]["output_tokens_per_second"]
+
+
 def test_notes_and_reasons_of_the_list_have_no_measured_figures() -> None:
     found = [one for one in sessions.read() for one in (*one.session.notes, *one.pair.notes, *one.marks.values())]
     assert [text for text in found if re.search(r"\d (?:ms|s|%|times)\b|\d\.\d", text)] == []
