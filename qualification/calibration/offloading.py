@@ -25,7 +25,7 @@ QUIET, PAUSE = 3, 0.005
 
 
 def engine(setting: dict[str, Any]) -> tuple[Any, Any]:
-    """A scheduler with caches of full size and the connector of --kv-offloading-size, and what hashes its blocks."""
+    """A scheduler with caches of full size and, with "gib", the connector of --kv-offloading-size; what hashes its blocks."""
     from vllm.config import KVTransferConfig
     from vllm.utils.hashing import get_hash_fn_by_name
     from vllm.v1.attention.backends.utils import get_supported_kv_cache_layouts, resolve_kv_cache_layout
@@ -40,9 +40,10 @@ def engine(setting: dict[str, Any]) -> tuple[Any, Any]:
             planner.build(made, mtp=setting["mtp"])
     made.model_config.model = "/models/calibration"  # files are kept by this name
     made.cache_config.enable_prefix_caching = made.scheduler_config.enable_chunked_prefill = True
-    made.cache_config.kv_offloading_size = setting["gib"]
-    made.kv_transfer_config = KVTransferConfig(kv_connector_extra_config=dict(setting.get("extra", {})))
-    made._post_init_kv_transfer_config()
+    if "gib" in setting:
+        made.cache_config.kv_offloading_size = setting["gib"]
+        made.kv_transfer_config = KVTransferConfig(kv_connector_extra_config=dict(setting.get("extra", {})))
+        made._post_init_kv_transfer_config()
     made.parallel_config.distributed_executor_backend = "mp"
     made.parallel_config.world_size = setting["tp"]
     caches = get_kv_cache_spec(made)

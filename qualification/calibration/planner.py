@@ -56,7 +56,7 @@ def engine_config(setting: dict[str, Any], folder: Path) -> Any:
             block_size=256,
             max_model_len=setting["context"],
             max_num_batched_tokens=setting["batched_tokens"],
-            max_num_seqs=2,
+            max_num_seqs=setting.get("sequences", 2),
             speculative_config=draft if setting["mtp"] else None,
             attention_config={"indexer_kv_dtype": setting.get("indexer", "auto")},
         )

@@ -9,69 +9,14 @@ import functools
 import itertools
 import random
 
+from tests.patches.kv_memory import Memory, in_common
+
 BLOCK, DRAFTS_BLOCK = 256, 64
 BLOCKS_OF_A_PROMPT = 2
 QUESTION = 70
 SHARED = (0, 1, 31, 62, 63, 64, 65, 255)
 REST = 1000
 DRAFTERS = {"mtp": {}, "mtp-3": {"draft_tokens": 3}, "dspark": {"drafter": "dspark", "draft_tokens": 5}, "none": {}}
-
-
-class Memory:
-    """vLLM's scheduler, and what its blocks hold: of each position the request that wrote it."""
-
-    def __init__(self, scheduler):
-        self.scheduler, self.gpu, self.host, self.started, self.stale = scheduler, {}, {}, set(), []
-        self.groups = [
-            (spec.block_size, getattr(spec, "sliding_window", None), group.is_eagle_group * scheduler.num_spec_tokens)
-            for group in scheduler.kv_cache_config.kv_cache_groups
-            for spec in [group.kv_cache_spec]
-        ]
-
-    def __getattr__(self, name):
-        return getattr(self.scheduler, name)
-
-    def schedule(self):
-        step = self.scheduler.schedule()
-        copies = step.kv_connector_metadata
-        for job in copies.load_jobs.values():
-            self.copy(self.host, job.src_spec.block_ids, self.gpu, job.dst_spec.block_ids)
-        begins = {one.req_id: one.num_computed_tokens for one in step.scheduled_new_reqs}
-        later = step.scheduled_cached_reqs
-        for name, begin in (begins | dict(zip(later.req_ids, later.num_computed_tokens, strict=True))).items():
-            request, blocks = self.scheduler.requests[name], self.scheduler.kv_cache_manager.get_block_ids(name)
-            if name not in self.started:
-                self.started.add(name)
-                self.read(request, blocks, begin)
-            self.write(request, blocks, range(begin, begin + step.num_scheduled_tokens[name]))
-        for job in copies.store_jobs.values():
-            self.copy(self.gpu, job.src_spec.block_ids, self.host, job.dst_spec.block_ids)
-        return step
-
-    @staticmethod
-    def copy(source, rows, target, places):
-        assert len(rows) == len(places)
-        for row, place in zip(rows, places, strict=True):
-            target[int(place)] = dict(source[int(row)])
-
-    def write(self, request, blocks, positions):
-        for (size, *_), own in zip(self.groups, blocks, strict=True):
-            for at in positions:
-                if own[at // size]:
-                    known = at < request.num_tokens  # or a draft, and no draft is ever accepted here
-                    self.gpu.setdefault(own[at // size], {})[at] = request if known else None
-
-    def read(self, request, blocks, begin):
-        """Note what a request attends to of what was there before it that was written for other tokens than its own."""
-        common = functools.cache(lambda writer: in_common(writer.all_token_ids, request.all_token_ids))
-        for (size, window, ahead), own in zip(self.groups, blocks, strict=True):
-            for at in range(max(0, begin - window + 1) if window else 0, begin):
-                writer = self.gpu.get(own[at // size], {}).get(at)
-                assert writer, f"position {at} of {begin} is missing in a group of {size}"
-                same = common(writer)
-                assert same > at, f"position {at} of {begin} has another prefix in a group of {size}"
-                if same <= at + ahead:
-                    self.stale.append(f"position {at} of {begin} has another next token in a group of {size}")
 
 
 class Replica:
@@ -118,8 +63,7 @@ class Replica:
         return stored, restored
 
     def lose(self):
-        assert self.memory.scheduler.kv_cache_manager.reset_prefix_cache()
-        self.memory.gpu.clear()
+        self.memory.lose()
 
 
 @functools.cache
@@ -299,10 +243,6 @@ def conversations(drafter):
 
     hold()
     assert not short, short[0]
-
-
-def in_common(one, other):
-    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def check_conversations_with_mtp():
