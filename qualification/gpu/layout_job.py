@@ -1,9 +1,10 @@
 """
 What one job of run_layouts.py is: its name, and the flags and variables that its server is started with.
 
-A job is `[stock/]LAYOUT[:DRAFTER][@TOKENS][+ep][+offload][+bf16]`: draft tokens a step (1 for an MTP head, 5 for DSpark),
+A job is `[stock/]LAYOUT[:DRAFTER][@TOKENS][+ep][+offload][+shared][+bf16]`: draft tokens a step (1 for an MTP head, 5 for DSpark),
 expert parallel, and the inputs of Humming's experts where they are not as planned (`+bf16`; `+fp8`, in groups of 128;
-`+fp8token`, with one scale a token). With `+offload` KV caches are kept in host memory too.
+`+fp8token`, with one scale a token). With `+offload` KV caches are kept in host memory too; with `+shared` prompts that
+share a beginning are asked as well, and each answer says how much of its prompt the cache had.
 """
 
 import json
@@ -21,8 +22,8 @@ MODELS = {"native": "flash", "bf16": "flash", "pro": "pro-nvfp4"}
 PRO = ("pro-hardware", "tensor-parallel-size", "model-files")
 """Refusals that hold for the full-size V4-Pro only."""
 TOKENS = {"mtp": 1, "dspark": 5}
-JOB = re.compile(r"(stock/)?([\w-]+)(?::(\w+))?(?:@(\d))?(\+ep)?(\+offload)?(?:\+(bf16|fp8|fp8token))?")
-FORM = "[stock/]LAYOUT[:DRAFTER][@TOKENS][+ep][+offload][+bf16]"
+JOB = re.compile(r"(stock/)?([\w-]+)(?::(\w+))?(?:@(\d))?(\+ep)?(\+offload)?(\+shared)?(?:\+(bf16|fp8|fp8token))?")
+FORM = "[stock/]LAYOUT[:DRAFTER][@TOKENS][+ep][+offload][+shared][+bf16]"
 HOST_GIB = 2
 """Host memory for KV caches; the GPU's cache has as much (served.FLAGS)."""
 
@@ -36,6 +37,7 @@ class Job:
     tokens: int = 1
     experts: bool = False
     offload: bool = False
+    shared: bool = False
     inputs: str | None = None
 
     @property
@@ -51,6 +53,7 @@ class Job:
             "" if self.tokens == 1 else f"k{self.tokens}",
             "ep" if self.experts else "",
             "offload" if self.offload else "",
+            "shared" if self.shared else "",
             self.inputs or "",
         ]
         return "-".join(part for part in parts if part)
@@ -60,7 +63,8 @@ class Job:
         speculative = {"method": self.method, "num_speculative_tokens": self.tokens}
         experts = ["--enable-expert-parallel"] if self.experts else []
         host = ["--kv-offloading-size", str(HOST_GIB)] if self.offload else []
-        return ["--speculative-config", json.dumps(speculative), *experts, *host]
+        details = ["--enable-prompt-tokens-details"] if self.shared else []
+        return ["--speculative-config", json.dumps(speculative), *experts, *host, *details]
 
     @property
     def variables(self) -> dict[str, str]:
@@ -81,7 +85,8 @@ def parse_job(text: str, tp: int) -> Job:
         names = f"{', '.join(LAYOUTS)} and {', '.join(MTP)}"
         raise ValueError(f"job {text!r}: expected {FORM}, with {names}")
     tokens = int(match[4] or TOKENS[LAYOUTS[match[2]].drafter])
-    return Job(match[2], match[3] or "good", bool(match[1]), tp, tokens, bool(match[5]), bool(match[6]), match[7])
+    given = (bool(match[5]), bool(match[6]), bool(match[7]))
+    return Job(match[2], match[3] or "good", bool(match[1]), tp, tokens, *given, match[8])
 
 
 def command(template: str, job: Job, model: Path) -> list[str]:

@@ -4,7 +4,8 @@ Load every published layout on GPUs and compare each token with the known answer
     python -m qualification.gpu.run_layouts --out results --tp 1 --jobs native w4a16:scrambled stock/pro flash-0731@7+ep
 
 layout_job.py says what a job is. One with `+offload` is asked everything a second time after the GPU's prefix cache is
-emptied: its KV caches have to be restored from host memory.
+emptied: its KV caches have to be restored from host memory. One with `+shared` is asked prompts that share beginnings
+(shared.py), of which the GPU's prefix cache has to have as much as `cache-windows-where-drafts-resume` keeps.
 `good` drafts must have 0.99 of their tokens accepted; `removed` and `holed` ones must be refused at start; `scrambled`
 ones cannot be told from good ones at load and must show in the acceptance counter. Each result is written when it is
 there, to `--out` and as a line of `--record`.
@@ -29,6 +30,7 @@ from dsv4_serve.entrypoint.qualify.sizes import Sizes
 from qualification.gpu import returning, this_host
 from qualification.gpu.layout_job import FORM, Job, command, parse_job
 from qualification.gpu.served import HEALTH, Ended, ask, empty_prefix_cache, metrics, server, wait_until_ready
+from qualification.gpu.shared import Beginning, beginnings, unlike
 
 Result = dict[str, Any]
 PRODUCT = f"{sys.executable} -m dsv4_serve.entrypoint serve --profile known-answer --model {{name}}={{model}}"
@@ -46,15 +48,17 @@ class Runner:
         self.locks = {f"{layout}-{mtp}": threading.Lock() for layout in LAYOUTS for mtp in MTP}
         self.answers: dict[str, Answer] = {}
 
-    def checkpoint(self, job: Job) -> tuple[Path, list[Question]]:
+    def checkpoint(self, job: Job) -> tuple[Path, list[Question], list[Beginning]]:
         name, dims = f"{job.layout}-{job.mtp}", TINY if self.options.tiny else FLASH
-        walk = reaching_walk(dims.vocab) if job.offload else None
+        walk = reaching_walk(dims.vocab) if job.offload or job.shared else None
         made = f"{name}-reach" if walk else name
         path = Path(self.options.work) / made
         with self.locks[name]:
             if made not in self.answers:
                 self.answers[made] = write(path, job.layout, dims, job.mtp, walk)
-        return path, asked(self.answers[made], walk.reach if walk else None)
+        answer, reach = self.answers[made], walk.reach if walk else None
+        kinds = beginnings(answer, reach, Sizes.depth_answer) if reach and job.shared else []
+        return path, asked(answer, reach), kinds
 
     def ready_url(self, job: Job, port: int) -> str:
         ours = not job.stock and "{name}" in self.options.serve_cmd
@@ -68,7 +72,7 @@ class Runner:
         result |= {"env": env} if (env := job.variables) else {}
         if started > self.until - 30:
             return result | {"result": "skipped", "message": "no time left"}
-        path, requests = self.checkpoint(job)
+        path, requests, kinds = self.checkpoint(job)
         until, port = min(time.monotonic() + self.options.timeout, self.until), self.options.port + slot
         devices = ",".join(str(n) for n in range(job.tp)) if job.tp > 1 else str(slot % self.options.gpus)
         argv = command(self.options.stock_cmd if job.stock else self.options.serve_cmd, job, path)
@@ -78,6 +82,7 @@ class Runner:
                 result["boot_seconds"] = round(time.monotonic() - started, 1)
                 counts = ask(port, requests, until)
                 again = restored(port, requests, until) if job.offload else {}
+                shared = found_again(port, kinds, until) if kinds else {}
         except (Ended, OSError) as error:
             outcome = "refused" if REFUSAL.search(log.read_text(errors="replace")) else "failed"
             if outcome == "failed" and (seen := counted(log)):
@@ -94,6 +99,10 @@ class Runner:
         if job.offload:
             result["again"] = again
             right = right and again["right"] == again["asked"] and again["acceptance"] >= 0.99 and again["host"] > 0
+        if job.shared:
+            result["shared"] = shared
+            right = right and shared["right"] == shared["asked"] and shared["acceptance"] >= 0.99
+            right = right and not shared["unlike"]
         return result | {"result": outcome} | judged(job, outcome, right)
 
 
@@ -114,6 +123,14 @@ def restored(port: int, requests: list[Question], until: float) -> Result:
     after = returning.read(metrics(port, until))
     rose = {name: round(after[name] - before[name], 6) for name in after}
     return vars(counts) | {"acceptance": round(counts.acceptance, 4)} | rose | {"stored": stored}
+
+
+def found_again(port: int, kinds: list[Beginning], until: float) -> Result:
+    """Ask prompts that share beginnings; return the counts, what the cache had of each, and where it had something else."""
+    cached: list[int] = []
+    counts = ask(port, [one for kind in kinds for one in kind.questions], until, cached)
+    found = {"cached": cached, "unlike": unlike(kinds, cached)}
+    return vars(counts) | {"acceptance": round(counts.acceptance, 4)} | found
 
 
 def judged(job: Job, outcome: str, right: bool = False) -> Result:

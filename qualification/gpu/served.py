@@ -93,8 +93,12 @@ def wait_until_ready(process: subprocess.Popen[bytes], url: str, until: float) -
     raise Ended("not ready in time")
 
 
-def ask(port: int, questions: list[Question], until: float) -> Answered:
-    """Complete every prompt greedily and compare token by token. Raises OSError when the server fails to answer."""
+def ask(port: int, questions: list[Question], until: float, cached: list[int] | None = None) -> Answered:
+    """
+    Complete every prompt greedily and compare token by token. Raises OSError when the server fails to answer.
+
+    `cached` gets how many tokens of each prompt the cache had, where the server tells.
+    """
     was = _counters(port, until)
     right = 0
     for question in questions:
@@ -103,6 +107,8 @@ def ask(port: int, questions: list[Question], until: float) -> Answered:
         got = _post(port, "/v1/completions", body | {"ignore_eos": True, "return_token_ids": True}, until)
         ids = got["choices"][0]["token_ids"]
         right += sum(a == b for a, b in zip(ids, want, strict=False))
+        if cached is not None:
+            cached.append(((got.get("usage") or {}).get("prompt_tokens_details") or {}).get("cached_tokens") or 0)
     now = _counters(port, until)
     places = zip_longest(now.accepted_at, was.accepted_at, fillvalue=0)
     return Answered(

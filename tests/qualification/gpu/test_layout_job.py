@@ -50,3 +50,14 @@ def test_a_job_with_host_memory_names_it_and_lets_the_cache_of_the_gpu_be_emptie
     assert job.variables == plain.variables | {"VLLM_SERVER_DEV_MODE": "1"}
     with pytest.raises(ValueError, match="expected"):
         parse_job("w4a16+offload+ep", 1)
+
+
+def test_a_job_of_shared_beginnings_lets_answers_say_what_was_cached() -> None:
+    job, plain = parse_job("native+shared", 1), parse_job("native", 1)
+    assert (job.name, job.shared, plain.shared) == ("native-shared", True, False)
+    assert set(job.flags) - set(plain.flags) == {"--enable-prompt-tokens-details"}
+    assert job.variables == plain.variables
+    both = parse_job("w4a16@3+ep+offload+shared+fp8", 1)
+    assert (both.name, both.inputs) == ("w4a16-k3-ep-offload-shared-fp8", "fp8")
+    with pytest.raises(ValueError, match="expected"):
+        parse_job("native+shared+offload", 1)
