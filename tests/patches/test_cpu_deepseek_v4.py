@@ -107,6 +107,15 @@ def test_without_the_gpu_series_stock_vllm_fails_on_cpu_as_on_gpus(alone):
         assert alone[silent]["accepted"] <= 0.2 * alone[silent]["drafted"], alone
 
 
+def test_the_prefix_cache_has_a_beginning_that_prompts_share_and_answers_stay(trees, tmp_path):
+    result = tmp_path / "shared.json"
+    run(trees[0], ["-m", "tests.patches.cpu_shared", result], result)
+    found = json.loads(result.read_text())
+    assert found["cached"] == [0, 0, 512, 512], found
+    assert (found["wrong"], found["accepted"]) == (0, found["drafted"]), found
+    assert found["drafted"] > 0
+
+
 def test_a_random_checkpoint_is_answered_as_the_reference_computes_alone_and_in_a_crowd(trees, tmp_path):
     checkpoint.write(tmp_path / "native", "native")
     out = tmp_path / "out.npz"
