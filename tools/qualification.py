@@ -74,6 +74,15 @@ RESTORED = """
 cache is emptied in between. Of the 13 prompts, a token far back decides the answers of nine. Counts are of the second
 time.
 """
+SHARED = """
+## With prompts that share a beginning
+
+Four prompts for each of five beginnings, of which a token decides the answers; counts are of these. The GPU's prefix
+cache should have the beginning of the third and the fourth
+([Beginnings that prompts share](../explanation/patches.md#beginnings-that-prompts-share)).
+"""
+EXTRA = {"again", "shared"}
+"""What a result has that is shown in a table of its own."""
 OUTCOMES = {
     "served": "serves",
     "refused": "refused, by name",
@@ -99,13 +108,15 @@ def page(results: Iterable[dict[str, Any]]) -> str:
     """Return the page for results."""
     results = list(results)
     groups = {
-        "With the series": [r for r in results if not r["stock"] and r["mtp"] == "good" and "again" not in r],
+        "With the series": [r for r in results if not r["stock"] and r["mtp"] == "good" and not r.keys() & EXTRA],
         "With the series, drafters that are not good": [r for r in results if not r["stock"] and r["mtp"] != "good"],
         "Stock vLLM, the same checkpoints": [r for r in results if r["stock"]],
     }
     tables = "".join(f"\n## {title}\n\n{table(group)}" for title, group in groups.items() if group)
     again = [r for r in results if "again" in r]
-    return HEAD + tables + (restored(again) if again else "") + notes(results) + outstanding(groups["With the series"])
+    shared = [r for r in results if "shared" in r]
+    more = (restored(again) if again else "") + (beginnings(shared) if shared else "")
+    return HEAD + tables + more + notes(results) + outstanding(groups["With the series"])
 
 
 def restored(results: list[dict[str, Any]]) -> str:
@@ -113,6 +124,14 @@ def restored(results: list[dict[str, Any]]) -> str:
     second = [r | r["again"] | {"env": {}} for r in results]
     found = sorted({f"{r['host']:,.0f}" for r in second})
     return f"{RESTORED}\n{table(second)}\nPrompt tokens found in host memory: {', '.join(found)} in each.\n"
+
+
+def beginnings(results: list[dict[str, Any]]) -> str:
+    """Return the table of results that asked prompts which share a beginning."""
+    lost = [f"{r['job']} at TP={r['tp']}: {', '.join(r['shared']['unlike'])}" for r in results if r["shared"]["unlike"]]
+    found = f"not as expected: beginnings of so many tokens, {'; '.join(lost)}" if lost else "as expected in each"
+    counts = table([r | r["shared"] for r in results])
+    return f"{SHARED}\n{counts}\nTokens of prompts found in the GPU's prefix cache: {found}.\n"
 
 
 def outstanding(results: Iterable[dict[str, Any]]) -> str:

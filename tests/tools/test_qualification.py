@@ -90,3 +90,18 @@ def test_caches_restored_from_host_memory_have_a_table_of_their_own() -> None:
     assert 3 * len(DEEP) == 9
     found = re.findall(r"Prompt tokens found in host memory: (.+) in each", qualification.page(RESULTS))
     assert found == [f"{int(again[0]['again']['host']):,}"]
+
+
+def test_prompts_that_share_beginnings_have_a_table_of_their_own() -> None:
+    [plain] = [r for r in RESULTS if (r["job"], r["tp"], r["mtp"]) == ("native", 1, "good")][:1]
+    shared = {"right": 300, "asked": 320, "drafted": 150, "accepted": 149, "unlike": {}}
+    lost = plain | {"tp": 2, "shared": shared | {"unlike": {"799": [0, 0, 0, 0]}}}
+    page = qualification.page([plain, plain | {"shared": shared}, lost])
+    first, _, second = page.partition("## With prompts that share a beginning")
+    assert first.count("| native |") == 1
+    assert second.count("| native | mtp, good | 1 | ") == 2
+    assert "| 300/320 | 149/150 |" in second
+    assert f"not as expected: beginnings of so many tokens, {plain['job']} at TP=2: 799." in second
+    right = qualification.page([plain | {"shared": shared}])
+    assert "as expected in each." in right
+    assert "share a beginning" not in qualification.page([plain])

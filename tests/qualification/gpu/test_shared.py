@@ -45,8 +45,8 @@ def test_each_beginning_of_which_the_cache_has_other_tokens_is_named() -> None:
     assert shared.unlike(KINDS, lost) == {"799": [0, 0, 0, 0], "968": [0, 0, 768, 512]}
 
 
-@pytest.mark.parametrize("told", [True, False])
-def test_answers_and_what_the_cache_had_are_counted(told: bool) -> None:
+@pytest.mark.parametrize("says", [True, False])
+def test_answers_and_what_the_cache_had_are_counted(says: bool) -> None:
     prompts = {one.prompt: one.answer for kind in KINDS for one in kind.questions}
     had = iter(EXPECTED)
     drafted = itertools.count()
@@ -65,7 +65,7 @@ def test_answers_and_what_the_cache_had_are_counted(told: bool) -> None:
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             cached = next(had)
-            details = {"cached_tokens": cached} if cached and told else None
+            details = {"cached_tokens": cached} if cached and says else None
             usage = {"prompt_tokens": len(body["prompt"]), "prompt_tokens_details": details}
             answer = {"choices": [{"token_ids": prompts[tuple(body["prompt"])]}], "usage": usage}
             return answer_json(self, answer)
@@ -75,5 +75,5 @@ def test_answers_and_what_the_cache_had_are_counted(told: bool) -> None:
         found = run_layouts.found_again(port, KINDS, time.monotonic() + 60)
     assert found["right"] == found["asked"] == 8 * len(prompts)
     assert found["acceptance"] == 1
-    assert found["cached"] == (EXPECTED if told else [0] * len(EXPECTED))
-    assert bool(found["unlike"]) != told
+    assert found["cached"] == (EXPECTED if says else [0] * len(EXPECTED))
+    assert bool(found["unlike"]) != says
