@@ -34,6 +34,7 @@ def measure(folder: Path) -> dict[str, Any]:
     from qualification.gpu.shared import beginning
 
     walk = reaching_walk(TINY.vocab)
+    assert walk.reach
     asked = beginning(write(folder, "native", TINY, "good", walk), walk.reach, SHARED, ANSWER).questions
     setattr(registry, "_run_in_subprocess", lambda inspect: inspect())  # noqa: B010  no GPU that it could initialize
     engine = LLM(str(folder), speculative_config={"method": "mtp", "num_speculative_tokens": 1}, **OPTIONS)
