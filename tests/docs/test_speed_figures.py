@@ -206,12 +206,86 @@ def test_what_fp8_shared_experts_take_is_of_their_result() -> None:
 
 def test_what_is_unmeasured_is_in_the_file_and_has_no_result() -> None:
     variants = tomllib.loads((ROOT / "qualification/gpu/batch_one.toml").read_text(encoding="utf-8"))["variant"]
-    text = PAGE.partition("* Unmeasured there: ")[2].partition("\n\n")[0]
+    text = PAGE.partition("* Unmeasured: on two GPUs")[2].partition("\n\n")[0]
     told = set(re.findall(r"`([\w-]+)`", text))
     measured = {"plan", "no-tables", "full-graphs", "fp8-shared"} | {
-        name.removeprefix("batch-one-") for name in STREAMS
+        name.removeprefix("batch-one-") for name in (*STREAMS, *ALONE)
     }
     assert told == {one["name"] for one in variants} - measured
+
+
+# The rest of batch_one.toml, with nothing else on the host
+
+ALONE = {name: linked(PAGE, name, "20261201T022153Z") for name in ("batch-one-plan", "one-gemm-stream", "fp8-deepgemm")}
+RATE, TPOT, TTFT = "output_tokens_per_second", "tpot_p50", "ttft_p50"
+
+
+def alone(name: str, figure: str) -> list[float]:
+    return [by_load(ALONE[name])[256, batch][figure] for batch in (1, 4, 16)]
+
+
+def alone_ratios(name: str) -> list[float]:
+    return [value / first for value, first in zip(alone(name, RATE), alone("batch-one-plan", RATE), strict=True)]
+
+
+def test_the_rows_of_the_rest_are_those_of_their_results() -> None:
+    expected = []
+    for name in ALONE:
+        ratio = "" if name == "batch-one-plan" else listed(alone_ratios(name), ".2f")
+        cells = [listed(alone(name, RATE), ",.1f"), ratio, listed(alone(name, TPOT), ".2f")]
+        expected.append([*cells, listed(alone(name, TTFT), ".0f"), name])
+    text = PAGE.partition("The rest, with nothing else on the host")[2]
+    rows = table(text, "| | tok/s at batch 1, 4, 16 | / the first row |")
+    assert [[*row[1:5], *re.findall(r"\[([\w-]+)\]\(\.\.", row[5])] for row in rows] == expected
+
+
+def test_the_text_about_the_rest_has_the_figures_of_the_results() -> None:
+    one, four, sixteen = (f"{(1 - ratio) * 100:.0f} %" for ratio in alone_ratios("one-gemm-stream"))
+    assert one == four
+    assert f"`one-gemm-stream` loses {one} of the tokens a second at 1 and 4 requests and {sixteen} at 16" in PROSE
+    assert max(abs(ratio - 1) for ratio in alone_ratios("fp8-deepgemm")) < 0.0101
+    assert "`fp8-deepgemm` is level, within 1 %" in PROSE
+    pairs = zip(alone("batch-one-plan", TPOT), of("int4-tables", TPOT), strict=True)
+    assert max(abs(new / old - 1) for new, old in pairs) < 0.003
+    first, second, third = of("int4-tables", TPOT)
+    assert f"({first:.2f}, {second:.2f} and {third:.2f} ms a token in another session" in PROSE
+
+
+def test_the_rest_was_measured_as_the_page_says() -> None:
+    for result in ALONE.values():
+        replica = result["replica"]
+        assert replica["env"]["VLLM_MOE_ROUTING_SIMULATION_STRATEGY"] == "uniform_spread"
+        assert "VLLM_TUNED_CONFIG_FOLDER" in replica["env"]
+        assert (len(replica["machine"]["gpus"]), replica["machine"]["cores"]) == (1, 16)
+        assert all(row["requests"] == 4 * row["batch"] for row in result["rows"])
+    assert ALONE["one-gemm-stream"]["variant"]["env"] == {"VLLM_MULTI_STREAM_GEMM_TOKEN_THRESHOLD": "0"}
+    assert ALONE["fp8-deepgemm"]["variant"]["env"] == {"VLLM_BLOCKSCALE_FP8_GEMM_FLASHINFER": "0"}
+
+
+# A million tokens
+
+
+def test_the_measurement_of_a_million_tokens_is_of_its_result() -> None:
+    result = linked(PAGE, "1m", "20261201T022153Z")
+    [found] = result["returning"]
+    read, *cached = found["turns"]
+    assert [turn["gpu"] > 0 for turn in found["turns"]] == [False, True, True]
+    expected = [
+        [", ".join(f"{turn[figure]:.2f}" for turn in turns) for figure in ("seconds", "ms_a_token")]
+        for turns in ([read], cached)
+    ]
+    assert [row[1:] for row in table(PAGE, f"| {found['tokens']:,} tokens | first token, s |")] == expected
+    assert f"They were read at {round(found['tokens'] / read['seconds'], -2):,.0f} a second" in PROSE
+    each = [turn["ms_a_token"] for turn in found["turns"]]
+    [short] = result["rows"]
+    start = short["tpot_p50"]
+    said = f"{min(each) / start:.2f} to {max(each) / start:.2f} times the {start:.2f} ms behind {short['input']} tokens"
+    assert f"A token took {min(each):.2f} to {max(each):.2f} ms after them, {said}" in PROSE
+    left = [f"{found['tokens'] - turn['gpu']:.0f}" for turn in cached]
+    assert f"the cache had all but the last {' and '.join(left)} tokens" in PROSE
+    assert f"a prompt of 1M tokens; {read['seconds']:.0f} s here" in PROSE
+    profile = " ".join((ROOT / "profiles/1m.toml").read_text(encoding="utf-8").split())
+    assert f"{found['tokens']:,} were read in {read['seconds']:.0f} s" in profile
 
 
 # 500,000 tokens again
