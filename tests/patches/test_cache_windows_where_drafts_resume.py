@@ -263,7 +263,7 @@ def check_conversations_that_crowd_the_cache_read_less():
     assert found == [319_671, 327_991, 687_901, 725_277], found
 
 
-def crowd(served, past, users=20, turns=5, words=(200, 2000), answers=(50, 300)):
+def crowd(served, past, *, users=20, turns=5, words=(200, 2000), answers=(50, 300)):
     """Turns of so many tokens and answers, in any order, where the cache is too small for all of them."""
     served.memory.lose()
     served.by_chance.seed(1)
