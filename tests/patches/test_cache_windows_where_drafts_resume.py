@@ -349,7 +349,9 @@ def test_requests_side_by_side_find_what_was_written_for_them(holds):
 
 
 def test_conversations_that_crowd_the_cache_read_less(needs_patch):
-    needs_patch("check_conversations_that_crowd_the_cache_read_less", "AssertionError: [592823, 322359, 1070877, 673821]")
+    needs_patch(
+        "check_conversations_that_crowd_the_cache_read_less", "AssertionError: [592823, 322359, 1070877, 673821]"
+    )
 
 
 def test_a_conversation_with_long_answers_keeps_more(needs_patch):
