@@ -49,4 +49,10 @@ def read(path: Path, gpus: int, only: Sequence[str] = ()) -> list[dict[str, Any]
         merged.append({**common, **one, **shape, "flags": list(map(str, flags)), "env": env})
     if unknown := set(only) - {one["name"] for one in merged}:
         raise SystemExit(f"{path}: no variant {sorted(unknown)}; there are {[one['name'] for one in merged]}")
-    return [one for one in merged if not only or one["name"] in only]
+    chosen = [one for one in merged if not only or one["name"] in only]
+    if shares := [one["name"] for one in chosen if one["engine"] == SGLANG and one["share"] > 1]:
+        raise SystemExit(
+            f"{path}: SGLang cannot serve one GPU's share ({', '.join(shares)}): FlashMLA refuses so few heads. "
+            "Give it all GPUs with --gpus, or choose other variants with --only."
+        )
+    return chosen

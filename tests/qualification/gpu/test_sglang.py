@@ -109,6 +109,12 @@ def test_every_engine_of_a_comparison_does_the_same_work(
     assert ("dummy" in argv, "prefix-caching" in words) == (True, False)
 
 
+def test_one_gpu_measures_ours_alone_because_sglang_cannot_serve_a_share() -> None:
+    assert [one["share"] for one in variants.read(FILE, 1, ["ours-mtp", "ours-dspark"])] == [2, 2]
+    with pytest.raises(SystemExit, match=r"SGLang cannot serve one GPU's share \(sglang-mtp\): FlashMLA .*--gpus"):
+        variants.read(FILE, 1, ["ours-mtp", "sglang-mtp"])
+
+
 def test_all_variants_measure_the_same_rows_with_prompts_of_their_own() -> None:
     found = variants.read(FILE, 2)
     rows = [(one["batches"], one["inputs"], one["also"], one["requests"]) for one in found]
