@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import re
@@ -15,7 +16,7 @@ import pytest
 
 from tools import kernel_time
 from tools.engines import __main__ as command
-from tools.engines import kernels, sessions, tables
+from tools.engines import kernels, sessions, stalls, tables
 from tools.engines.result import At, Result
 from tools.engines.sessions import Comparison
 
@@ -23,7 +24,8 @@ ROOT = Path(__file__).resolve().parents[2]
 OURS, THEIRS = (
     f"flash-h200-tp2-{name}-20261130T124231Z.json" for name in ("64k-dummy-ours-mtp-fp8", "sglang-dummy-sglang-mtp")
 )
-TITLE = "2026-11-30, 12:42 UTC"
+TITLE = "2026-11-30, 12:38 UTC"
+NEWER = "2026-12-01, 02:00 UTC"
 Change = Callable[[dict[str, Any]], object]
 
 
@@ -60,7 +62,7 @@ def of(title: str) -> Comparison:
     return next(one for one in sessions.read() if one.session.title == title)
 
 
-def pair(title: str = "new", more: str = "") -> str:
+def pair(title: str = TITLE, more: str = "") -> str:
     return f'[[session]]\ntitle = "{title}"\nhost = "a host"\n[[session.pair]]\n{more}\n'
 
 
@@ -151,16 +153,57 @@ def test_notes_and_reasons_of_the_list_have_no_measured_figures() -> None:
     assert [text for text in found if re.search(r"\d (?:ms|s|%|times)\b|\d\.\d", text)] == []
 
 
+def test_the_answer_at_the_top_is_what_the_newest_rows_say() -> None:
+    def missed(one: Comparison) -> list[At]:
+        return [at for at, ratio in counted(one).items() if ratio < 1]
+
+    def counted(one: Comparison) -> dict[At, float]:
+        return tables.ratios(one.ours.result, one.theirs.result, (at for at in one.both if at not in one.marks))
+
+    mtp, dspark = tables.newest(sessions.read())
+    assert (mtp.kind[:3], dspark.kind[:6]) == ("MTP", "DSpark")
+    assert mtp.both == [At(256, 1), At(256, 4)]
+    assert len(counted(mtp)) + len(counted(dspark)) == 8
+    assert (missed(mtp), missed(dspark)) == ([], [At(16000, 16)])
+    assert missed(of(TITLE)) == [At(1024, 64), At(16000, 4), At(16000, 16), At(16000, 64)]
+    experts = [one.ours.result.experts for one in (mtp, dspark, of(TITLE))]
+    assert [" no " in each for each in experts] == [False, False, True]
+    page = " ".join(command.PAGE.read_text(encoding="utf-8").split())
+    assert "is ahead in seven of the eight rows that count, and behind at 16,000 × 16 with DSpark. With MTP," in page
+    assert "unmeasured above four requests and for prompts of more than 256 tokens." in page
+    assert "was behind at 1,024 × 64 and, with four requests or more, at 16,000 tokens." in page
+
+
+def test_of_a_marked_row_only_the_medians_have_ratios() -> None:
+    cells = list(tables._cells(At(256, 64), of(TITLE)))
+    assert (cells[1], cells[4]) == (r"64 \*", "")
+    assert all(cells[at] for at in (7, 10))
+
+
+def test_kernels_of_two_sessions_say_what_differs() -> None:
+    made = tables.tables(sessions.read())["kernels"]
+    older = "ours is of an older one, without measured kernels and with `uniform_random`, a dearer routing, so"
+    assert f"**The columns are of two sessions: {older} the difference is not today's.**" in made
+
+
+def test_what_may_be_chance_is_the_span_of_the_repeats() -> None:
+    made = tables.tables(sessions.read())["repeats"]
+    spans = [re.findall(r"\d\.\d\d", row.split(" | ")[2]) for row in made.splitlines()[2:5]]
+    low, high = min(one[0] for one in spans), max(one[-1] for one in spans)
+    assert f"Ratios between {low} and {high} of tok/s" in made
+
+
 # What it says
 
 
 def test_the_summary_counts_rows_and_leaves_marked_ones_out() -> None:
     cells = list(tables._summed(of(TITLE)))
-    assert cells[3:8] == [
+    assert cells[3:9] == [
         "11",
-        "7, 1.02 to 1.24",
+        "7 (1.02 to 1.24)",
         "1,024 × 64: 0.88; 16,000 × 4: 0.99; 16,000 × 16: 0.86; 16,000 × 64: 0.82",
-        "256 × 64",
+        "0.99 to 1.31",
+        "256 × 64 (0.63; all streams of ours stalled)",
         "",
     ]
 
@@ -170,7 +213,7 @@ def test_as_many_tokens_a_second_reach_the_goal(house: Path) -> None:
     change(house, "same.json", lambda body: body["replica"].update(Result.read(house / "bench" / OURS).body["replica"]))
     left = STEPS.replace("20", '"no"')
     [one] = only(house, pair(TITLE, f'ours = "same.json"\ntheirs = "{THEIRS}"\n{left}'))
-    assert list(tables._summed(one))[3:6] == ["12", "12, 1.00", "none"]
+    assert list(tables._summed(one))[3:6] == ["12", "12 (1.00)", "none"]
 
 
 @pytest.mark.parametrize(("calls", "fits"), [((40, 60, 7), True), ((40, 7, 7), False), ((40, 7), False)])
@@ -211,7 +254,7 @@ def test_kernels_are_those_of_a_step_or_of_a_whole_prompt(house: Path) -> None:
     change(house, OURS, lambda body: body["kernels"].update({"prompt 16000": body["kernels"]["16"]}))
     steps = 'steps.ours = { 1 = "no", 16 = 20, "prompt 16000" = 4 }\n'
     [text] = kernels.sections(only(house, pair(TITLE, NAMED + LEFT + steps)))
-    assert text.count("SGLang: no trace; ours: 2026-11-30, 12:42 UTC, FP8 inputs, no measured kernels, 20 steps") == 1
+    assert text.count("SGLang: no trace; ours: 2026-11-30, 12:38 UTC, FP8 inputs, no measured kernels, 20 steps") == 1
     assert "| a step of 16 requests, ms | ours |" in text
     assert "| experts: GEMMs, routing, sums | 14.57 |" in text  # 291.31 / 20
     assert "| a prompt of 16,000 tokens, ms | ours |" in text
@@ -249,13 +292,12 @@ def share(body: dict[str, Any]) -> None:
 def test_a_session_of_one_gpus_share_is_a_kind_of_its_own(house: Path) -> None:
     for name, new in ((OURS, "ours.json"), (THEIRS, "theirs.json")):
         change(house, name, share, new)
-    found = only(
-        house, pair("newer", 'ours = "ours.json"\ntheirs = "theirs.json"\n' + STEPS), pair(TITLE, NAMED + STEPS)
-    )
+        change(house, new, later)
+    found = only(house, pair(NEWER, 'ours = "ours.json"\ntheirs = "theirs.json"\n' + STEPS), pair(TITLE, NAMED + STEPS))
     kinds = ["MTP, one draft token, one GPU's share of two", "MTP, one draft token, two GPUs"]
     assert [one.kind for one in tables.newest(found)] == kinds
     made = tables.tables(found)
-    assert f"### {kinds[0]}\n\nnewer, 1 x NVIDIA H200, one GPU's share of two, driver" in made["rows"]
+    assert f"### {kinds[0]}\n\n{NEWER}, 1 x NVIDIA H200, one GPU's share of two, driver" in made["rows"]
     assert all(f"### Kernels: {kind}\n" in made["kernels"] for kind in kinds)
     assert "| GPUs | 1 x NVIDIA H200, one GPU's share of two; 2 x NVIDIA H200, TP=2 |" in made["conditions"]
     assert len(made["repeats"].splitlines()) == 2
@@ -264,22 +306,20 @@ def test_a_session_of_one_gpus_share_is_a_kind_of_its_own(house: Path) -> None:
 def test_a_newer_session_takes_the_place_of_an_older_one(house: Path) -> None:
     for name, new in ((OURS, "ours.json"), (THEIRS, "theirs.json")):
         change(house, name, later, new)
-    found = only(
-        house, pair("newer", 'ours = "ours.json"\ntheirs = "theirs.json"\n' + STEPS), pair(TITLE, NAMED + STEPS)
-    )
+    found = only(house, pair(NEWER, 'ours = "ours.json"\ntheirs = "theirs.json"\n' + STEPS), pair(TITLE, NAMED + STEPS))
     made = tables.tables(found)
     assert made["rows"].count("###") == 1
-    assert "### MTP, one draft token, two GPUs\n\nnewer, 2 x NVIDIA H200, TP=2, driver" in made["rows"]
-    assert [line.split(" | ")[0] for line in made["summary"].splitlines()[2:]] == ["| newer", f"| {TITLE}"]
+    assert f"### MTP, one draft token, two GPUs\n\n{NEWER}, 2 x NVIDIA H200, TP=2, driver" in made["rows"]
+    assert [line.split(" | ")[0] for line in made["summary"].splitlines()[2:]] == [f"| {NEWER}", f"| {TITLE}"]
     assert "| dates | 2026-11-30 to 2026-12-01 |" in made["conditions"]
-    assert f"newer / {TITLE} | 12 | 1.00 | 1.00 | 1.00 |" in made["repeats"]
+    assert f"{NEWER} / {TITLE} | 12 | 1.00 | 1.00 | 1.00 |" in made["repeats"]
 
 
 def test_a_pair_of_two_sessions_says_so(house: Path) -> None:
     change(house, THEIRS, later, "theirs.json")
     mixed = f'ours = "{OURS}"\ntheirs = "theirs.json"\nours_session = "{TITLE}"\n'
-    made = tables.tables(only(house, pair("newer", mixed + STEPS), pair(TITLE, NAMED + STEPS)))
-    assert f"| newer; ours of {TITLE} |" in made["summary"]
+    made = tables.tables(only(house, pair(NEWER, mixed + STEPS), pair(TITLE, NAMED + STEPS)))
+    assert f"| {NEWER}; ours of {TITLE} |" in made["summary"]
     assert f"**ours is of another session, {TITLE}**, so a ratio near 1 says little." in made["rows"]
 
 
@@ -291,18 +331,25 @@ def later(body: dict[str, Any]) -> None:
 
 UNFIT = {
     "a file that is not there": ("", 'ours = "none.json"\ntheirs = "none.json"\n', r"none.json is not in bench/: copy"),
-    "a key that is not known": ("", NAMED + 'our = "x"\n', r"session.0.pair.0.our: extra inputs are not permitted."),
-    "a key that is missing": ("", f'ours = "{OURS}"\n', r"session.0.pair.0.theirs: field required."),
+    "a key that is not known": ("", NAMED + 'our = "x"\n', rf"`session` '{TITLE}', `pair` 1, `our` is not a key that is known here."),
+    "a key that is missing": ("", f'ours = "{OURS}"\n', r"`pair` 1, `theirs` is missing."),
     "no steps": ("", NAMED, r"has a trace of '1': put its steps under `steps.ours`, or why it is left out."),
     "steps of no trace": ("", NAMED + LEFT + "steps.ours = { 1 = 20, 16 = 20, 64 = 20 }\n", r"has no trace of '64'"),
     "steps that cannot be": ("", NAMED + LEFT + "steps.ours = { 1 = 20, 16 = 21 }\n", r"'16' .* cannot be of 21 steps"),
-    "no number of steps": ("", NAMED + LEFT + "steps.ours = { 1 = 20, 16 = 0 }\n", r"pair.0.steps.ours.16.*greater"),
+    "no number of steps": ("", NAMED + LEFT + "steps.ours = { 1 = 20, 16 = 0 }\n", r"`pair` 1, `steps`, `ours`, `16`: .*greater"),
     "a row that is not there": (
         "", NAMED + STEPS + "marked = [{ input = 512, batch = 4, why = 'x' }]\n",
         r"no row has 512 tokens in and 4 requests; it is marked.",
     ),
     "the other engine": ("", f'ours = "{THEIRS}"\ntheirs = "{OURS}"\n', r"has to be of dsv4 and `theirs` of sglang"),
     "a session that is not there": ("", NAMED + 'theirs_session = "x"\n', r"no session has the title 'x'"),
+    "a row that is marked twice": (
+        "", NAMED + STEPS + "marked = [{ input = 256, batch = 4, why = 'x' }, { input = 256, batch = 4, why = 'y' }]\n",
+        r"a row is marked twice",
+    ),
+    "a pair that is there twice": ("", f"{NAMED}{STEPS}[[session.pair]]\n{NAMED}{STEPS}", r"the pair of .* is there twice"),
+    "a note that would end the table": ("", 'notes = ["<!-- end -->"]\n' + NAMED, r"`notes` 1: `<!--` would end"),
+    "a blank reason": ("", NAMED + STEPS + "marked = [{ input = 256, batch = 4, why = ' ' }]\n", r"`marked` 1, `why`: .*least 1"),
     "no TOML": ("", "ours = \n", r"^engines.toml: "),
 }  # fmt: skip
 
@@ -328,12 +375,12 @@ def without_rows(body: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("how", "sentence"),
     [
-        (share, "they were not served alike: two GPUs, acceptance 0.89; one GPU's share of two"),
+        (share, "they were not served alike: two GPUs, dummy weights, acceptance 0.89; one GPU's share of two"),
         (lambda body: body.update(weights="dummy weights, synthetic acceptance 0.5"), "not served alike"),
         (lambda body: body.update(date="2026-11-30T17:00:00+00:00"), "name the session of the older one"),
         (without_rows, "they have no row in common"),
         (lambda body: body["rows"].append(body["rows"][0]), "has a row twice"),
-        (lambda body: body.pop("rows"), "is not a result of qualification.gpu.keep: it lacks 'rows'"),
+        (lambda body: body.pop("rows"), f"{THEIRS}: `rows` is missing."),
     ],
 )
 def test_results_that_do_not_fit_are_named(house: Path, how: Change, sentence: str) -> None:
@@ -342,14 +389,94 @@ def test_results_that_do_not_fit_are_named(house: Path, how: Change, sentence: s
         only(house, pair(TITLE, NAMED + STEPS))
 
 
+def row(**figures: object) -> Change:
+    return lambda body: body["rows"][2].update(figures)
+
+
+@pytest.mark.parametrize(
+    ("how", "sentence"),
+    [
+        (row(ttft_p99=0), "`rows` 3, `ttft_p99`: input should be greater than 0."),
+        (row(tpot_p50=None), "`rows` 3, `tpot_p50`: input should be a valid number."),
+        (row(input="256"), "`rows` 3, `input`: input should be a valid integer."),
+        (lambda body: body["rows"][2].pop("drafted"), "`rows` 3, `drafted` is missing."),
+        (lambda body: body.update(replica=None), "`replica` has to be a table of keys and values"),
+        (lambda body: body.update(kernels=None), "`kernels`: input should be a valid dictionary."),
+        (lambda body: body["variant"].pop("flags"), "`variant`, `flags` is missing."),
+        (lambda body: body["kernels"]["16"][1].pop("longest"), "`kernels`, `16` 2, `longest` is missing."),
+        (lambda body: body.update(date="2026-11-30T12:38:24"), "`date`: a date with its zone is needed"),
+        (row(requests=9), "requests differs"),
+        (row(output=9), "output differs"),
+        (lambda body: body.update(weights=body["weights"].replace("dummy", "real")), "not served alike"),
+    ],
+)
+def test_a_bad_result_is_named_in_a_sentence(
+    house: Path, how: Change, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (house / "engines.toml").write_text(pair(TITLE, NAMED + STEPS), encoding="utf-8")
+    change(house, OURS, how)
+    assert command.main() == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert OURS in line
+    assert sentence in line
+
+
+def with_machine(machine: dict[str, Any], body: dict[str, Any]) -> None:
+    body["replica"]["machine"] = machine
+
+
+def test_results_of_different_gpus_are_refused(house: Path) -> None:
+    for name, card in ((OURS, "NVIDIA B300"), (THEIRS, "NVIDIA H200")):
+        machine = {"gpus": [{"name": card}] * 2}
+        change(house, name, functools.partial(with_machine, machine))
+    with pytest.raises(ValueError, match="they have different GPUs: NVIDIA B300; NVIDIA H200"):
+        only(house, pair(TITLE, NAMED + STEPS))
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff"])
+def test_a_file_that_is_no_result_is_named(house: Path, content: bytes) -> None:
+    (house / "bench" / OURS).write_bytes(content)
+    with pytest.raises(ValueError, match=f"^engines.toml: {OURS}(: it has to be a table| is not JSON)"):
+        only(house, pair(TITLE, NAMED + STEPS))
+
+
+@pytest.mark.parametrize("title", ["2026-11-30, 12:42 UTC", "new"])
+def test_a_title_is_the_minute_of_the_earliest_date(house: Path, title: str) -> None:
+    with pytest.raises(ValueError, match=f"the session '{title}' has the title '{TITLE}' by the earliest date"):
+        only(house, pair(title, NAMED + STEPS))
+
+
+def test_a_page_that_cannot_be_written_stays_as_it_was(
+    house: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = command.PAGE.read_text(encoding="utf-8")
+    only(house, pair(TITLE, NAMED + STEPS))
+
+    def full(*_: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(Path, "replace", full)
+    assert command.main() == 1
+    assert capsys.readouterr().err == "no space left\n"
+    assert command.PAGE.read_text(encoding="utf-8") == before
+    assert not list(house.glob("*.new"))
+
+
+def test_fewer_tokens_a_second_than_the_medians_imply_look_like_a_stall(house: Path) -> None:
+    change(house, OURS, row(output_tokens_per_second=9))
+    found = only(house, pair(TITLE, NAMED + STEPS + "marked = [{ input = 256, batch = 64, why = 'x' }]\n"))
+    [line] = stalls.stalls(found)
+    assert "9 tokens a second" in line
+
+
 def test_sessions_are_in_order_and_have_titles_of_their_own(house: Path) -> None:
-    with pytest.raises(ValueError, match="two sessions have the title 'new'"):
+    with pytest.raises(ValueError, match=f"two sessions have the title '{TITLE}'"):
         only(house, pair(more=NAMED + STEPS), pair(more=NAMED + STEPS))
     for name, new in ((OURS, "ours.json"), (THEIRS, "theirs.json")):
         change(house, name, later, new)
-    newer = pair("newer", 'ours = "ours.json"\ntheirs = "theirs.json"\n' + STEPS)
+    newer = pair(NEWER, 'ours = "ours.json"\ntheirs = "theirs.json"\n' + STEPS)
     assert len(only(house, newer, pair(more=NAMED + STEPS))) == 2
-    with pytest.raises(ValueError, match="the session 'newer' is newer than 'new'"):
+    with pytest.raises(ValueError, match=f"the session '{NEWER}' is newer than '{TITLE}'"):
         only(house, pair(more=NAMED + STEPS), newer)
 
 

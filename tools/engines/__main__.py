@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from tools.engines import sessions, tables
+from tools.engines.stalls import stalls
 from tools.tables import renewed
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/results/engines.md"
@@ -23,15 +24,26 @@ def main() -> int:
         found = sessions.read()
         before = PAGE.read_text(encoding="utf-8")
         after = renewed(before, tables.tables(found), PAGE)
+        if after != before:
+            _write(after)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
-    for line in tables.stalls(found):
+    for line in stalls(found):
         print(f"a stall? {line}", file=sys.stderr)
     if after != before:
-        PAGE.write_text(after, encoding="utf-8")
         print(PAGE)
     return 0
+
+
+def _write(text: str) -> None:
+    """Write the page beside it first, so that it is never half written."""
+    beside = PAGE.with_suffix(".new")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(PAGE)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

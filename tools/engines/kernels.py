@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from datetime import datetime
 
 from tools.engines.result import Result, counted
 from tools.engines.sessions import Comparison, Side
@@ -28,7 +29,7 @@ def sections(found: Sequence[Comparison]) -> Iterator[str]:
         own = [one for one in found if one.kind == kind]
         ours, theirs = [one.ours for one in own], [one.theirs for one in own]
         names = dict.fromkeys(name for side in (*ours, *theirs) for name in side.steps)
-        tables = [_of(name, _newest(name, ours), _newest(name, theirs)) for name in sorted(names, key=_order)]
+        tables = [_of(name, _newest(name, ours), _newest(name, theirs), ours[0]) for name in sorted(names, key=_order)]
         if tables:
             yield "\n".join([f"### Kernels: {kind}\n", *tables])
 
@@ -41,7 +42,7 @@ def _newest(name: str, sides: Iterable[Side]) -> Side | None:
     return next((side for side in sides if name in side.steps), None)
 
 
-def _of(name: str, ours: Side | None, theirs: Side | None) -> str:
+def _of(name: str, ours: Side | None, theirs: Side | None, latest: Side) -> str:
     """Return the table of a trace: ms of a step, or of all steps that read a prompt."""
     sides = [side for side in (theirs, ours) if side]
     head = ("SGLang", "ours", "ours - SGLang")
@@ -49,7 +50,7 @@ def _of(name: str, ours: Side | None, theirs: Side | None) -> str:
         head = ("SGLang",) if theirs else ("ours",)
     each = [_times(side.result, name, 1 if _reads(name) else side.steps[name]) for side in sides]
     rows = ((row, *_cells([one[row] for one in each], 1 if _reads(name) else 2)) for row in each[0])
-    return f"{_caption(name, ours, theirs)}\n\n{table((f'{_what(name)}, ms', *head), rows)}"
+    return f"{_caption(name, ours, theirs, latest)}\n\n{table((f'{_what(name)}, ms', *head), rows)}"
 
 
 def _reads(name: str) -> bool:
@@ -63,7 +64,7 @@ def _what(name: str) -> str:
     return f"a step of {number} request{'s' if number > 1 else ''}"
 
 
-def _caption(name: str, ours: Side | None, theirs: Side | None) -> str:
+def _caption(name: str, ours: Side | None, theirs: Side | None, latest: Side) -> str:
     said = []
     for who, side in (("SGLang", theirs), ("ours", ours)):
         if side:
@@ -75,7 +76,22 @@ def _caption(name: str, ours: Side | None, theirs: Side | None) -> str:
     known = ours or theirs
     where = known.result.where if known else ""
     versions = ", ".join(side.result.version for side in (ours, theirs) if side)
-    return f"{where}; {versions}. {'; '.join(said)}."
+    return f"{where}; {versions}. {'; '.join(said)}.{_apart(ours, theirs, latest)}"
+
+
+def _apart(ours: Side | None, theirs: Side | None, latest: Side) -> str:
+    """Return in bold that the columns are of two sessions, and how ours differs from its latest."""
+    if not ours or not theirs or ours.session == theirs.session:
+        return ""
+    if datetime.fromisoformat(ours.result.date) > datetime.fromisoformat(theirs.result.date):
+        return " **The columns are of two sessions: SGLang's is of an older one, so the difference is not today's.**"
+    own, now = ours.result.experts.split(", "), latest.result.experts.split(", ")
+    differs = [f"with {was}".replace("with no ", "without ") for was, has in zip(own, now, strict=True) if was != has]
+    if ours.result.routing != latest.result.routing:
+        dearer = ", a dearer routing" if ours.result.routing == "uniform_random" else ""
+        differs.append(f"with `{ours.result.routing}`{dearer}")
+    what = f", {' and '.join(differs)}" if differs else ""
+    return f" **The columns are of two sessions: ours is of an older one{what}, so the difference is not today's.**"
 
 
 def _times(result: Result, name: str, steps: int) -> dict[str, float]:

@@ -6,16 +6,90 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from tools.engines.words import wrong
 from tools.reference.k_by_load import step
 
 COUNTS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five", 7: "seven", 8: "eight"}
 METHODS = {"mtp": "MTP", "dspark": "DSpark"}
 BACKEND = "--moe-runner-backend"
 Row = Mapping[str, Any]
+Figure: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
+Count: TypeAlias = Annotated[int, Field(ge=1, strict=True)]
+
+
+def _zoned(text: str) -> str:
+    try:
+        known = datetime.fromisoformat(text).tzinfo
+    except ValueError:
+        known = None
+    if known is None:
+        raise ValueError("a date with its zone is needed, such as 2026-11-30T12:38:24+00:00")
+    return text
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+
+class _Row(_Part):
+    input: Count
+    batch: Count
+    output: Count
+    requests: Count
+    output_tokens_per_second: Figure
+    tpot_p50: Figure
+    ttft_p50: Figure
+    ttft_p99: Figure
+    drafted: Annotated[int, Field(ge=0, strict=True)]
+
+
+class _Variant(_Part):
+    engine: Literal["dsv4", "sglang"]
+    flags: list[str]
+    env: dict[str, str]
+    tp: Count
+    share: Count
+
+
+class _Gpu(_Part):
+    name: str
+
+
+class _Machine(_Part):
+    gpus: list[_Gpu] = []
+
+
+class _Replica(_Part):
+    versions: dict[str, str] = {}
+    machine: _Machine = _Machine()
+    env: dict[str, str] = {}
+    settings: dict[str, dict[str, Any]] = {}
+
+
+class _Family(_Part):
+    name: str
+    ms: Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
+    longest: str
+
+
+class _Body(_Part):
+    """What is read of a result; it may hold more."""
+
+    date: Annotated[str, AfterValidator(_zoned)]
+    weights: str
+    variant: _Variant
+    replica: _Replica
+    ready_after: Figure | None
+    rows: Annotated[list[_Row], Field(min_length=1)]
+    kernels: dict[str, list[_Family]] = {}
+    tokens_a_step: Figure | None = None
 
 
 class At(NamedTuple):
@@ -47,20 +121,16 @@ class Result:
         """Return the result of a file; raise ValueError, one sentence, where it is none."""
         if not path.is_file():
             raise ValueError(f"{path.name} is not in {path.parent.name}/: copy the result there, or correct its name.")
-        found = cls(path, json.loads(path.read_text(encoding="utf-8")))
         try:
-            _ = (
-                found.rows,
-                found.gpus,
-                found.date,
-                found.ready,
-                found.acceptance,
-                found.traces,
-                found.engine,
-                found.where,
-            )
-        except (KeyError, TypeError, LookupError) as error:
-            raise ValueError(f"{path.name} is not a result of qualification.gpu.keep: it lacks {error}.") from error
+            body = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path.name} is not JSON in UTF-8: {error}.") from error
+        try:
+            _Body.model_validate(body)
+        except ValidationError as error:
+            raise ValueError(f"{path.name}: {wrong(error, body)}.") from error
+        found = cls(path, body)
+        _ = found.rows
         return found
 
     @property
@@ -115,9 +185,15 @@ class Result:
     def where(self) -> str:
         """The GPUs with their number, and how they share the model."""
         how = self.body["variant"]
+        return (
+            f"{how['tp']} x {self.card or 'unknown GPU'}, {'TP=' + str(how['tp']) if how['share'] == 1 else self.gpus}"
+        )
+
+    @property
+    def card(self) -> str:
+        """The name of its GPU; empty where that is not known."""
         found = self.body["replica"].get("machine", {}).get("gpus", [])
-        card = found[0]["name"] if found else "unknown GPU"
-        return f"{how['tp']} x {card}, {'TP=' + str(how['tp']) if how['share'] == 1 else self.gpus}"
+        return str(found[0]["name"]) if found else ""
 
     @property
     def weights(self) -> str:
@@ -192,7 +268,8 @@ class Result:
             return ""
         rows = self.rows.values()
         total = sum(row["requests"] * (row["output"] - 1) for row in rows) * self.drafts
-        return f"{total / sum(row['drafted'] for row in rows):.2f} ({min(each):.2f} to {max(each):.2f})"
+        mean, least, most = (f"{n:.2f}" for n in (total / sum(row["drafted"] for row in rows), min(each), max(each)))
+        return mean if least == most == mean else f"{mean} ({least} to {most})"
 
     def reading(self) -> float | None:
         """Return the prompt tokens read in a second: by how much later the last first token of more prompts comes."""

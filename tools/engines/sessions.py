@@ -6,26 +6,36 @@ import itertools
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from dsv4_serve.entrypoint.validation import sentence
 from tools.engines.result import At, Result, named
+from tools.engines.words import wrong
 
 ROOT = Path(__file__).resolve().parents[2]
 LIST = ROOT / "qualification/results/engines.toml"
 FOLDER = ROOT / "qualification/results/bench"
 LONGEST = timedelta(hours=3)
 """A session's results are not further apart."""
-Text: TypeAlias = Annotated[str, Field(min_length=1)]
+FORM = "%Y-%m-%d, %H:%M UTC"
+"""A session's title: the minute of the earliest date in its results."""
+
+
+def _harmless(text: str) -> str:
+    if "<!--" in text:
+        raise ValueError("`<!--` would end the page's table")
+    return text
+
+
+Text: TypeAlias = Annotated[str, Field(min_length=1), AfterValidator(_harmless)]
 Steps: TypeAlias = Annotated[int, Field(ge=1, strict=True)] | Text
 
 
 class _Entry(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
 
 
 class Mark(_Entry):
@@ -105,13 +115,15 @@ class Comparison:
 
 def read(path: Path = LIST, folder: Path = FOLDER) -> list[Comparison]:
     """Return the pairs of all sessions, the newest first; raise ValueError, one sentence, for what does not fit."""
+    listed: dict[str, Any] = {}
     try:
-        found = _List.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        listed = tomllib.loads(path.read_text(encoding="utf-8"))
+        found = _List.model_validate(listed)
         titles = [session.title for session in found.session]
         compared = [_compared(session, pair, folder, titles) for session in found.session for pair in session.pair]
         _sorted(compared, titles)
     except ValidationError as error:
-        raise ValueError(f"{path.name}: {sentence(error)}.") from error
+        raise ValueError(f"{path.name}: {wrong(error, listed)}.") from error
     except (OSError, ValueError) as error:
         raise ValueError(f"{path.name}: {error}") from error
     return compared
@@ -134,21 +146,35 @@ def _compared(session: Session, pair: Pair, folder: Path, titles: list[str]) -> 
 
 def _problems(found: Comparison, titles: list[str]) -> Iterator[str]:
     """Yield what does not fit between an entry and its results."""
+    yield from _unlike(found.ours.result, found.theirs.result)
     ours, theirs = found.ours.result, found.theirs.result
-    if (ours.engine, theirs.engine) != ("dsv4", "sglang"):
-        yield f"`ours` has to be of dsv4 and `theirs` of sglang; they are of {ours.engine} and {theirs.engine}."
-    if (ours.gpus, ours.acceptance) != (theirs.gpus, theirs.acceptance):
-        yield f"they were not served alike: {ours.gpus}, {ours.acceptance}; {theirs.gpus}, {theirs.acceptance}."
     both = (found.ours.session, found.theirs.session)
     yield from (f"no session has the title {of!r}." for of in both if of not in titles)
     if found.ours.session == found.theirs.session and abs(_date(ours) - _date(theirs)) > LONGEST:
         yield "they are hours apart: name the session of the older one with `ours_session` or `theirs_session`."
     if not found.both:
         yield "they have no row in common."
+    if len(found.marks) < len(found.pair.marked):
+        yield "a row is marked twice."
     known = ours.rows.keys() | theirs.rows.keys()
     yield from (f"no row has {named(at)}; it is marked." for at in found.marks if at not in known)
     for which, side, steps in zip(("ours", "theirs"), (ours, theirs), _steps(found.pair), strict=True):
         yield from _unstated(which, side, steps)
+
+
+def _unlike(ours: Result, theirs: Result) -> Iterator[str]:
+    """Yield what keeps two results from being compared."""
+    if (ours.engine, theirs.engine) != ("dsv4", "sglang"):
+        yield f"`ours` has to be of dsv4 and `theirs` of sglang; they are of {ours.engine} and {theirs.engine}."
+    served = [f"{one.gpus}, {one.weights}, {one.acceptance}" for one in (ours, theirs)]
+    if served[0] != served[1]:
+        yield f"they were not served alike: {'; '.join(served)}."
+    if ours.card and theirs.card and ours.card != theirs.card:
+        yield f"they have different GPUs: {ours.card}; {theirs.card}."
+    for at in sorted(ours.rows.keys() & theirs.rows.keys()):
+        for key in ("output", "requests"):
+            if ours.rows[at][key] != theirs.rows[at][key]:
+                yield f"{named(at)}: {key} differs, {ours.rows[at][key]} and {theirs.rows[at][key]}."
 
 
 def _unstated(which: str, result: Result, steps: Mapping[str, int | str]) -> Iterator[str]:
@@ -181,6 +207,15 @@ def _sorted(compared: list[Comparison], titles: list[str]) -> None:
     twice = next((title for title in titles if titles.count(title) > 1), None)
     if twice:
         raise ValueError(f"two sessions have the title {twice!r}.")
+    pairs = [(one.pair.ours, one.pair.theirs) for one in compared]
+    for ours, theirs in pairs:
+        if pairs.count((ours, theirs)) > 1:
+            raise ValueError(f"the pair of {ours} and {theirs} is there twice.")
+    sides = [side for one in compared for side in (one.ours, one.theirs)]
+    for title in titles:
+        dates = [_date(side.result) for side in sides if side.session == title]
+        if dates and title != (right := min(dates).astimezone(UTC).strftime(FORM)):
+            raise ValueError(f"the session {title!r} has the title {right!r} by the earliest date of its results.")
     newest = {
         title: max(
             _date(side.result) for one in compared if one.session.title == title for side in (one.ours, one.theirs)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from tools.engines import kernels
-from tools.engines.result import At, Result, Row, named
+from tools.engines.result import At, Result, named
 from tools.engines.sessions import Comparison, Side
 from tools.reference.markdown import table
 
@@ -15,18 +16,18 @@ ROWS = tuple(itertools.starmap(At, itertools.product((256, 1024, 16000), (1, 4, 
 RATE = "output_tokens_per_second"
 FIGURES = {RATE: ("tok/s", ",.1f"), "tpot_p50": ("TPOT p50, ms", ".2f"), "ttft_p50": ("TTFT p50, ms", ",.0f")}
 SUMMARY = ("session", "drafts, GPUs", "our experts", "rows compared", "at least SGLang's tokens a second", "missed")
-SUMMARY += ("left out", "unmeasured", "results")
+SUMMARY += ("TPOT p50, ours / SGLang", "left out", "unmeasured", "results")
 REPEATS = ("SGLang", "rows", "tok/s", "TPOT p50", "TTFT p50")
 
 
 def tables(found: Sequence[Comparison]) -> dict[str, str]:
     """Return the tables by name."""
     return {
-        "conditions": table(("condition", ""), _conditions(found)),
+        "conditions": table(("condition", "value"), _conditions(found)),
         "summary": table(SUMMARY, map(_summed, found)),
         "rows": "\n".join(map(_section, newest(found))),
         "kernels": "\n".join(kernels.sections(found)),
-        "repeats": table(REPEATS, _repeats(found)),
+        "repeats": _repeated(found),
         "sessions": "\n".join(_sessions(found)),
     }
 
@@ -66,11 +67,19 @@ def _summed(one: Comparison) -> Iterator[str]:
     yield one.kind
     yield ours.experts
     yield f"{len(rates)}"
-    yield f"{len(reached)}, {spanned(reached)}" if reached else "0"
+    yield f"{len(reached)} ({spanned(reached)})" if reached else "0"
     yield "; ".join(f"{_short(at)}: {shown(ratio)}" for at, ratio in rates.items() if ratio < 1) or "none"
-    yield ", ".join(map(_short, left))
+    yield spanned(ratios(ours, theirs, rates, "tpot_p50").values()) if rates else ""
+    yield "; ".join(f"{_short(at)} ({_left_out(at, one)})" for at in left)
     yield _short_list(lacking)
     yield f"{theirs.link}, {ours.link}"
+
+
+def _left_out(at: At, one: Comparison) -> str:
+    """Return the ratio of a row that is left out, and what its reason begins with."""
+    why = re.split(r"[;.]", one.marks[at])[0]
+    [ratio] = ratios(one.ours.result, one.theirs.result, [at]).values()
+    return f"{shown(ratio)}; {why[:1].lower()}{why[1:]}"
 
 
 def _elsewhere(one: Comparison) -> Iterator[tuple[str, str]]:
@@ -138,7 +147,10 @@ def _cells(at: At, one: Comparison) -> Iterator[str]:
     for figure, (_, form) in FIGURES.items():
         yield from (format(row[figure], form) if row else "unmeasured" for row in sides)
         ratio = sides[1][figure] / sides[0][figure] if all(sides) else 0.0
-        yield "" if not ratio else f"**{shown(ratio)}**" if figure == RATE else f"{ratio:.2f}"
+        if figure == RATE:
+            yield f"**{shown(ratio)}**" if ratio and at not in one.marks else ""
+        else:
+            yield f"{ratio:.2f}" if ratio else ""
 
 
 def _waits(at: At, one: Comparison) -> str:
@@ -162,16 +174,31 @@ def _facts(one: Comparison) -> str:
     return table(("", "SGLang", "ours"), ((name, *cells) for name, cells in facts.items() if any(cells)))
 
 
-def _repeats(found: Iterable[Comparison]) -> Iterator[tuple[str, ...]]:
-    """Yield what each result of SGLang is of each older one of its kind."""
+def _repeated(found: Iterable[Comparison]) -> str:
+    """Return how well SGLang repeats: a table, and which ratios may be chance by it."""
+    spans = dict(_repeats(found))
+    if not spans:
+        return table(REPEATS, ())
+    rows = ((which, f"{len(each[RATE])}", *(spanned(each[key]) for key in FIGURES)) for which, each in spans.items())
+    chance = [
+        f"{low:.2f} and {high:.2f} of {name.partition(',')[0]}"
+        for key, (name, _) in FIGURES.items()
+        for every in [[ratio for each in spans.values() for ratio in each[key]]]
+        for low, high in [(min(every), max(every))]
+    ]
+    return f"{table(REPEATS, rows)}\nRatios between {', '.join(chance)} may be chance. Ours has no such repeat.\n"
+
+
+def _repeats(found: Iterable[Comparison]) -> Iterator[tuple[str, dict[str, list[float]]]]:
+    """Yield the ratios by figure of each result of SGLang to each older one of its kind."""
     every = {one.theirs.result.name: (one.kind, one.theirs) for one in found}.values()
     for (kind, newer), (other, older) in itertools.combinations(
         sorted(every, key=lambda of: of[1].result.date)[::-1], 2
     ):
         both = newer.result.rows.keys() & older.result.rows.keys()
         if kind == other and both:
-            spans = [spanned(ratios(newer.result, older.result, both, figure).values()) for figure in FIGURES]
-            yield f"{kind}: {newer.session} / {older.session}", f"{len(both)}", *spans
+            each = {key: list(ratios(newer.result, older.result, both, key).values()) for key in FIGURES}
+            yield f"{kind}: {newer.session} / {older.session}", each
 
 
 def _sessions(found: Iterable[Comparison]) -> Iterator[str]:
@@ -179,16 +206,3 @@ def _sessions(found: Iterable[Comparison]) -> Iterator[str]:
     for session in {one.session.title: one.session for one in found}.values():
         notes = "".join(f"* {note}\n" for note in session.notes)
         yield f"**{session.title}**: {session.host}\n\n{notes}"
-
-
-def stalls(found: Iterable[Comparison]) -> Iterator[str]:
-    """Yield the rows that look as if an engine stalled in them, and are not marked."""
-    for one, side in itertools.chain.from_iterable(((one, one.ours), (one, one.theirs)) for one in found):
-        for at, row in side.result.rows.items():
-            if at not in one.marks and _late(row):
-                first = f"TTFT {row['ttft_p50']:,.0f} ms at p50, {row['ttft_p99']:,.0f} at p99"
-                yield f"{side.result.name}: {named(at)}: {first}"
-
-
-def _late(row: Row) -> bool:
-    return bool(row["ttft_p99"] > 3 * row["ttft_p50"] + 1000)
