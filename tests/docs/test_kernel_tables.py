@@ -128,15 +128,21 @@ def test_the_page_about_engines_says_which_products_are_faster() -> None:
 
 def test_the_page_about_engines_says_what_products_explain_of_a_prompt() -> None:
     row, other = GROUPS[8192], FLASHINFER[8192]
-    pair = next(one for one in sessions.read() if one.session.title == "2026-11-30, 12:42 UTC")
-    ours, theirs = (8192 / (side.result.reading() or 0) * 1000 for side in (pair.ours, pair.theirs))
+    pair = next(one for one in sessions.read() if one.session.title == "2026-11-30, 12:38 UTC")
+    newest = sessions.read()[0]
+    ours, theirs, later = (
+        8192 / (side.result.reading() or 0) * 1000 for side in (pair.ours, pair.theirs, newest.theirs)
+    )
+    tokens = [f"{side.result.reading():,.0f}" for side in (pair.theirs, newest.theirs)]
+    assert f"own step was {later - theirs:.0f} ms longer in the session of 22:59 ({' against '.join(tokens)}" in ENGINES
+    assert f"tokens a second: {theirs:.0f} and {later:.0f} ms)" in ENGINES
     then, now = ((row[kind] - other["products_us"]) * 43 / 1000 for kind in ("own_us", "taken_us"))
     assert f"step of 8,192 tokens was {ours - theirs:.0f} ms shorter" in ENGINES
-    assert f"explain {then:.0f} of them, and with measured kernels {now:.0f}." in ENGINES
+    assert f"explain {then:.0f} of the {ours - theirs:.0f} ms, and with measured kernels {now:.0f}." in ENGINES
     prompt = result_of("flash-h200-tp2-sglang-dummy-sglang-mtp-20261130T230118Z")["kernels"]["prompt 16000"]
     [experts] = [one["ms"] for one in prompt if one["name"] == "experts"]
     assert experts / 2 == pytest.approx(other["us"] * 44 / 1000, rel=0.03)  # two steps
-    assert "FlashInfer's whole layer alone, times 44 layers" in ENGINES
+    assert "FlashInfer's whole layer alone, times 44, with the draft layer" in ENGINES
 
 
 def result_of(name: str) -> dict[str, Any]:

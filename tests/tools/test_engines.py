@@ -224,6 +224,13 @@ def test_most_kernels_run_a_multiple_of_the_steps_times(calls: tuple[int, ...], 
     assert Result(Path("x.json"), {"kernels": {"1": families}}).fits("1", 20) is fits
 
 
+def test_a_reason_goes_on_after_a_colon() -> None:
+    assert [tables.lowered(text) for text in ("Ours stalled.", "SGLang stalled.")] == [
+        "ours stalled.",
+        "SGLang stalled.",
+    ]
+
+
 def test_a_ratio_below_1_is_not_shown_as_1() -> None:
     assert [tables.shown(ratio) for ratio in (1.0, 0.996, 0.994, 1.004)] == ["1.00", "0.996", "0.99", "1.00"]
 

@@ -79,7 +79,12 @@ def _left_out(at: At, one: Comparison) -> str:
     """Return the ratio of a row that is left out, and what its reason begins with."""
     why = re.split(r"[;.]", one.marks[at])[0]
     [ratio] = ratios(one.ours.result, one.theirs.result, [at]).values()
-    return f"{shown(ratio)}; {why[:1].lower()}{why[1:]}"
+    return f"{shown(ratio)}; {lowered(why)}"
+
+
+def lowered(sentence: str) -> str:
+    """Return a sentence as it goes on after a colon; names such as SGLang keep their case."""
+    return sentence if sentence[1:2].isupper() else sentence[:1].lower() + sentence[1:]
 
 
 def _elsewhere(one: Comparison) -> Iterator[tuple[str, str]]:
@@ -116,7 +121,7 @@ def _section(one: Comparison) -> str:
         head += [f"{name}, SGLang", "ours", "ratio"]
     rows = sorted(ours.rows.keys() | theirs.rows.keys())
     body = table(head, (_cells(at, one) for at in rows))
-    marks = "".join(f"\n\\* {named(at)}: {why} {_waits(at, one)}\n" for at, why in sorted(one.marks.items()))
+    marks = "".join(f"\n\\* {named(at)}: {lowered(why)} {_waits(at, one)}\n" for at, why in sorted(one.marks.items()))
     notes = "".join(f"\n{note}\n" for note in one.pair.notes)
     return f"### {one.kind}\n\n{_caption(one)}\n\n{body}{marks}\n{_facts(one)}{notes}"
 
